@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 MASK = "***"
+LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect to a server on all addresses
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
 
 # A part of the stop budget: once requests in flight are canceled, the server has CLOSING_SECONDS to end. Of these,
@@ -33,6 +34,18 @@ CLOSING_SECONDS = 3.0
 
 class SettingsError(Exception):
     """The environment is invalid. `str()` lists every bad variable, one per line: variable, value, reason."""
+
+
+def http_url(host: str, port: int | str) -> str:
+    """Return `http://host:port`, with an IPv6 address in brackets."""
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"http://{host}:{port}"
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens on `host` and `port`, for clients on the same machine."""
+    return http_url(LOOPBACKS.get(host, host), port)
 
 
 def mask_credentials(url: str) -> str:
@@ -219,10 +232,7 @@ class Settings(BaseModel):
         """The trace agent's address in these settings, without credentials."""
         if self.dd_trace_agent_url is not None:
             return mask_credentials(self.dd_trace_agent_url)
-        host = self.dd_agent_host
-        if ":" in host and not host.startswith("["):  # IPv6
-            host = f"[{host}]"
-        return f"http://{host}:{self.dd_trace_agent_port}"
+        return http_url(self.dd_agent_host, self.dd_trace_agent_port)
 
     @property
     def stop_budget_seconds(self) -> float:

@@ -17,6 +17,7 @@ from task_check.task import (
     Container,
     TaskDefinition,
     command,
+    command_words,
     environment,
     has_more_variables,
     is_essential,
@@ -222,7 +223,7 @@ def the_agent_is_started(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent's `command` replaces the image's own and does not seem to start the Agent."""
     for container in task.agents:
         line = command(container)
-        has_open_part = any(map(is_open, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
+        has_open_part = any(map(is_open, command_words(container)))
         # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
         if line and not has_open_part and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line):
             yield Violation(

@@ -54,9 +54,14 @@ def name_of(container: Container) -> str:
     return str(container.get("name"))
 
 
+def command_words(container: Container) -> list[str]:
+    """Return the words of the entry point and of the command of `container`."""
+    return [*(container.get("entryPoint") or []), *(container.get("command") or [])]
+
+
 def command(container: Container) -> str:
     """Return the entry point and the command of `container` as one line."""
-    return " ".join(map(plain, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
+    return " ".join(map(plain, command_words(container)))
 
 
 def environment(container: Container) -> dict[str, str]:

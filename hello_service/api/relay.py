@@ -13,7 +13,7 @@ from hello_service.api.greetings import CountQuery
 from hello_service.api.openapi import example, problems
 from hello_service.api.services import services
 from hello_service.problems import Problem, UpstreamFailed, UpstreamSaturated, UpstreamTimeout
-from hello_service.settings import Settings, mask_credentials
+from hello_service.settings import Settings, http_url, mask_credentials
 
 relay = Blueprint("relay", __name__)
 
@@ -58,5 +58,4 @@ def _target(settings: Settings) -> tuple[str, str | None]:
     if settings.upstream_url is not None:
         return settings.upstream_url, settings.upstream_service
     host, port = request.scope["server"] or (settings.host, settings.port)  # `server` is None on a Unix socket
-    address = f"[{host}]" if ":" in host else host
-    return f"http://{address}:{port}/api/hello", settings.upstream_service or settings.dd_service
+    return f"{http_url(host, port or settings.port)}/api/hello", settings.upstream_service or settings.dd_service

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from hello_service.doctor.wire import Response, get, in_background
 from hello_service.observability.environment import tracer_environment
-from hello_service.settings import Settings, SettingsError, mask_credentials
+from hello_service.settings import Settings, SettingsError, http_url, mask_credentials
 
 TOTAL_SECONDS = 7.0  # for all checks together, so that the whole command ends within 10 s
 EXIT_SECONDS = 0.25  # how long a child process may take to exit, before SIGTERM and again before SIGKILL
@@ -77,8 +77,7 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
         return Address(f"unix://{default_socket}", variables=())
     host = environ[host_variable] if host_variable else "localhost"
     port = environ[port_variable] if port_variable else "8126"
-    url_host = f"[{host}]" if ":" in host else host
-    return Address(f"http://{url_host}:{port}", variables)
+    return Address(http_url(host, port), variables)
 
 
 def no_agent_reason(environ: Mapping[str, str]) -> str | None:

@@ -11,7 +11,7 @@ from hello_service.doctor.context import CheckContext
 from hello_service.doctor.finding import Finding, failed, passed, skipped, unknown, warned
 from hello_service.doctor.wire import NoResponse, Reason, Response, get, in_background
 from hello_service.observability.environment import sampling_rules
-from hello_service.settings import Settings, mask_credentials
+from hello_service.settings import local_url, mask_credentials
 
 SERVER_SECONDS = 2.0  # for the response of a server that is already running
 RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a response is reported in time
@@ -32,7 +32,8 @@ ONE_REQUEST_ENVIRONMENT = {
 
 def active(context: CheckContext) -> Finding:
     """Check that ddtrace is active in the running server. If none runs, start one for the check."""
-    url = context.url or (local_url(context.settings) if context.settings is not None else None)
+    settings = context.settings
+    url = context.url or (local_url(settings.host, settings.port) if settings is not None else None)
     if url is None:
         return skipped("no server can start with this environment; set --url to check a running one")
     masked_url = mask_credentials(url)
@@ -45,12 +46,6 @@ def active(context: CheckContext) -> Finding:
         if error.reason in {Reason.REFUSED, Reason.UNRESOLVED}:
             return failed(f"no server at {masked_url}: {error.reason.value}", fix)
         return unknown(f"the server at {masked_url} can't be checked: {error.reason.value}", fix)
-
-
-def local_url(settings: Settings) -> str:
-    """Return the URL of a server with these settings, as seen from its own host."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - the server binds to it, not this module
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def judge(server: str, response: Response, context: CheckContext) -> Finding:

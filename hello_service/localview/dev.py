@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
-from hello_service.doctor.context import agent_address
+from hello_service.doctor.context import HOST_VARIABLES, PORT_VARIABLES, agent_address
 from hello_service.localview import page, processes, terminal
 from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
@@ -44,13 +44,7 @@ DEFAULTS = {
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # otherwise ddtrace warns about the test agent's version
 }
-AGENT_ADDRESS_VARIABLES = (
-    "DD_TRACE_AGENT_URL",
-    "DD_AGENT_HOST",
-    "DD_TRACE_AGENT_HOSTNAME",
-    "DD_TRACE_AGENT_PORT",
-    "DD_AGENT_PORT",
-)
+AGENT_ADDRESS_VARIABLES = ("DD_TRACE_AGENT_URL", *HOST_VARIABLES, *PORT_VARIABLES)
 
 
 @dataclass(frozen=True)

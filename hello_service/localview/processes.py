@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 
+from hello_service.settings import local_url
+
 LOOPBACK = "127.0.0.1"
-LOOPBACKS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - where to connect to a server on all addresses
 START_SECONDS = 60.0  # how long the service or the agent may take to start
 # How long a process may take to stop before it is killed. This is longer than the service's default stop budget.
 STOP_SECONDS = 40.0
@@ -69,8 +70,7 @@ def free_ports(count: int) -> list[int]:
 def url(listener: socket.socket) -> str:
     """Return the URL on which this machine reaches a server that listens at the address of `listener`."""
     host, port = listener.getsockname()[:2]
-    host = LOOPBACKS.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return local_url(host, port)
 
 
 @asynccontextmanager

@@ -30,7 +30,6 @@ from hello_service.doctor.finding import (
     warned,
 )
 from hello_service.doctor.wire import Response
-from hello_service.settings import Settings
 
 KEY = "0123456789abcdef0123456789abcdef"  # has the form of an API key
 CHECKS = {check.name: check.run for check in hello_service.doctor.CHECKS}
@@ -61,6 +60,8 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("tracing on", {"OTEL_TRACES_EXPORTER": "none"}, "fail", "OTEL_TRACES_EXPORTER", "unset"),
     ("agent address", {}, "pass", "http://localhost:8126 (default, because no variable is set)", ""),
     ("agent address", {"DD_AGENT_HOST": "dd"}, "pass", "http://dd:8126 (DD_AGENT_HOST)", ""),
+    ("agent address", {"DD_AGENT_HOST": "::1"}, "pass", "http://[::1]:8126 (DD_AGENT_HOST)", ""),
+    ("agent address", {"DD_AGENT_HOST": "[::1]"}, "pass", "http://[::1]:8126 (DD_AGENT_HOST)", ""),
     ("agent address", {"DD_TRACE_AGENT_URL": "localhost:8126"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
     ("agent address", {"DD_TRACE_AGENT_URL": "http://a:b"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
     ("agent address", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
@@ -377,15 +378,6 @@ def test_an_agent_protocol_version_disables_otlp() -> None:
 def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, is_exempt: bool) -> None:
     """An address matches only an address or a network, and a name matches only a name, a parent domain or `*`."""
     assert agent.is_exempt(host, {"no_proxy": no_proxy}) == is_exempt
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
-)
-def test_the_doctor_contacts_the_server_at_a_reachable_address(host: str, url: str) -> None:
-    """If the server listens on all interfaces, the doctor uses loopback."""
-    assert server.local_url(Settings(host=host)) == url
 
 
 def info_response(**overrides: Any) -> Response:

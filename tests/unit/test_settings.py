@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, Secret, SecretStr
 
 from hello_service.app import create_app
 from hello_service.observability import logs
-from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, mask_credentials
+from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, local_url, mask_credentials
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -322,3 +322,12 @@ def test_the_page_lists_every_variable_with_its_default_and_values() -> None:
         rows.append(f"| `{name}` | {default_cell(value)} | {values_cell(schema)} | {schema['description']} |")
 
     assert "\n".join(rows) in PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
+)
+def test_a_server_is_reached_from_its_own_machine(host: str, url: str) -> None:
+    """If the server listens on all interfaces, clients use loopback."""
+    assert local_url(host, port=8080) == url
